@@ -12,7 +12,8 @@ from statistics import NormalDist
 
 CHANCE = 0.025
 POWER = 0.8
-SIGMAS = NormalDist().inv_cdf(1 - CHANCE) + NormalDist().inv_cdf(POWER)
+LEVEL, SURE = NormalDist().inv_cdf(1 - CHANCE), NormalDist().inv_cdf(POWER)
+SIGMAS = LEVEL + SURE
 
 
 def decides(deviation: float, examples: int) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from jobs.core import files, winner
 from jobs.core.spec import StageSpec
 from jobs.core.tasks import JudgedKeys
-from jobs.evaluate import compare, curve, session
+from jobs.evaluate import compare, curve, lost, session
 from jobs.evaluate.gates import GateFailed, GateRule, GateUndecided
 from jobs.evaluate.kept import SAMPLES, Samples, read_samples
 from jobs.evaluate.kinds.judged import held_against
@@ -63,6 +63,10 @@ def choose(
     task, metric = compare.metric_of(name, settings)
     allowed, refused, missed = [], {}, 0
     for step in curve.steps_of(samples):
+        count, among = lost.of_metric(settings.tasks[task], metric, samples[step][task])
+        if count > compare.MOST_PROBLEMS * among:  # what is left may be the easy ones
+            refused[step] = f"{task}.{metric}: {count} of {among} examples could not be measured"
+            continue
         judged = compare.evaluate(samples[step], against, settings).judged
         lacks = {gate: one for gate, one in judged.items() if one.verdict != "passed" and one.tier == "critical"}
         missed += any(one.verdict == "missed" for one in lacks.values())

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.evaluate import gates, metrics, observed
+from jobs.evaluate import gates, lost, metrics, observed
 from jobs.evaluate.gates import Judgement
 from jobs.evaluate.intervals import Array, Clusters
 from jobs.evaluate.kept import Samples
@@ -143,17 +143,26 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
         task, metric = metric_of(name, settings)
         one = tasks.get(task, {}).get(metric)
         looked_at = None if one is None else one.change if rule.compares else one.now
+        if one is None and (why := lost.reason(settings.tasks[task], now.get(task, ()))) is not None:
+            raise BadSettings(f"gate {name!r}: no example of {task} that it is about could be measured: {why}")
         if one is None or looked_at is None:
             raise BadSettings(f"gate {name!r} ({rule}): the two evaluations have no example of {task} in common")
         seen[name] = looked_at, one.before or 0.0
     judged = gates.judge(settings.gate, seen)
     for name, judgement in judged.items():
         task, _ = metric_of(name, settings)
-        if problems.get(task, 0) > MOST_PROBLEMS * len(now.get(task, ())):
-            why = f"{problems[task]} of {len(now[task])} examples could not be measured"
-            judged[name] = replace(judgement, verdict="undecided", needs=None, why=why)
-        elif doubts[task] is not None:
-            judged[name] = replace(judgement, verdict="undecided", needs=None, why=doubts[task])
+        sides = (
+            [("", now)] if earlier is None or not settings.gate[name].compares else [("", now), (" before", earlier)]
+        )
+        for side, of_side in sides:
+            count, among = lost.of_metric(settings.tasks[task], metric, of_side.get(task, ()))
+            if count > MOST_PROBLEMS * among:
+                why = f"{count} of {among} examples could not be measured{side}"
+                judged[name] = replace(judgement, verdict="undecided", needs=None, why=why)
+                break
+        else:
+            if doubts[task] is not None:
+                judged[name] = replace(judgement, verdict="undecided", needs=None, why=doubts[task])
     for task, doubt in doubts.items():
         notes[task] += [doubt] if doubt else []
     return Evaluation(tasks, judged, alone, problems, notes)

@@ -76,6 +76,8 @@ class GateRule:
             raise BadSettings(f"gate {name!r}: {kind} must be a number, not {wanted!r}")
         elif kind in ALLOWED and not 0 <= wanted < math.inf:
             raise BadSettings(f"gate {name!r}: {kind} must be 0 or more, not {wanted!r}")
+        elif kind in BOUNDS and not math.isfinite(wanted):
+            raise BadSettings(f"gate {name!r}: {kind} must be a finite number, not {wanted!r}")
         return cls(**{kind: wanted}, tier=tier)
 
     @property
@@ -142,7 +144,7 @@ def judge(rules: Mapping[str, GateRule], seen: Mapping[str, tuple[Observed, floa
         needs = None
         if verdict == "undecided":
             distance = observed.estimate.value - at
-            needs = needed(observed.estimate, distance if rule.upwards else -distance)
+            needs = needed(observed.estimate, distance if rule.upwards else -distance, at)
         found[name] = Judgement(str(rule), rule.tier, verdict, at, chances[name], corrected[name], needs)
     return found
 
@@ -157,12 +159,16 @@ def holm(chances: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def needed(estimate: MetricEstimate, distance: float) -> int | None:
-    """Examples that show a ``distance`` on the right side four times in five; None: it is on the wrong side, or the
-    examples are too few to say."""
-    if estimate.deviation is None or distance <= 0:
+def needed(estimate: MetricEstimate, distance: float, at: float) -> int | None:
+    """Examples that show a ``distance`` on the right side of ``at`` four times in five, more than there are; None: it
+    is on the wrong side, or the examples are too few to say, or do not differ."""
+    deviation = estimate.deviation
+    if deviation is not None and estimate.method.startswith("Wilson") and 0 < at < 1:
+        # If the demand did not hold, a share would scatter as one of ``at`` does: that of 0 of 60 says it would not.
+        deviation = (power.LEVEL * math.sqrt(at * (1 - at)) + power.SURE * deviation) / power.SIGMAS
+    if not deviation or distance <= 0:
         return None
-    groups = power.needed(estimate.deviation, distance)
+    groups = max(power.needed(deviation, distance), estimate.groups + 1)
     return math.ceil(groups * estimate.n / estimate.groups)
 
 

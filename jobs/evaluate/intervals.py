@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -53,7 +54,8 @@ class Clusters:
             drawn = generator.integers(0, self.count, size=(rows, self.count))
             drawn += np.arange(rows)[:, None] * self.count
             weights = np.bincount(drawn.ravel(), minlength=rows * self.count).reshape(rows, self.count)
-            found[start : start + rows] = weights.astype(np.float64) @ of_group
+            with np.errstate(invalid="ignore"):  # of values that are no numbers, which ``of_draws`` looks for
+                found[start : start + rows] = weights.astype(np.float64) @ of_group
         return found
 
 
@@ -63,12 +65,16 @@ def of_draws(value: float, drawn: Array, n: int, groups: int) -> Observed:
 
     spread = math.sqrt((groups - 1) / groups) if groups > 1 else 0.0
 
+    known = groups > 1 and math.isfinite(value) and bool(np.isfinite(drawn).all())
+
     def chance(side: NDArray[np.bool_]) -> float:
+        if not known:  # no threshold lies below or above what is no number
+            return 1.0
         share = (int(side.sum()) + 1) / (len(drawn) + 2)
         return float(special.stdtr(groups - 1, NORMAL.inv_cdf(share) * spread))
 
     low = high = deviation = None
-    if groups >= FEWEST:
+    if known and groups >= FEWEST:
         share = NORMAL.cdf(float(special.stdtrit(groups - 1, CHANCE)) / spread)
         low, high = (float(end) for end in np.quantile(drawn, (share, 1 - share)))
         deviation = float(drawn.std(ddof=1)) * math.sqrt(groups)
@@ -89,7 +95,7 @@ def of_share(successes: float, n: int) -> Observed:
     return Observed(found, lambda at: NORMAL.cdf(-score(at)), lambda at: NORMAL.cdf(score(at)))
 
 
-def of_changed_share(better: int, worse: int, n: int) -> Observed:
+def of_changed_share(better: float, worse: float, n: int) -> Observed:
     """How far a share moved on the same ``n`` examples, of which ``better`` rose to 1 and ``worse`` fell to 0."""
     z = NORMAL.inv_cdf(1 - CHANCE)
     first, second = (better + 1) / (n + 2), (worse + 1) / (n + 2)
@@ -103,3 +109,9 @@ def of_changed_share(better: int, worse: int, n: int) -> Observed:
         lambda at: NORMAL.cdf((at - middle) / error),
         lambda at: NORMAL.cdf((middle - at) / error),
     )
+
+
+def over_groups(found: Observed, n: int) -> Observed:
+    """The same of ``n`` examples in as many groups as it has examples."""
+    one = found.estimate
+    return replace(found, estimate=replace(one, n=n, method=f"{one.method} over groups"))

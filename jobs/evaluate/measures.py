@@ -85,6 +85,11 @@ def _ter(keys: Any) -> Any:
     return TER()
 
 
+def composed(text: str) -> str:
+    """The text with each letter in one form (NFC): macOS and some data have é and 한 in several signs."""
+    return unicodedata.normalize("NFC", text)
+
+
 class _Words:
     """Words of any script in small letters, as ``rouge_score`` asks for them; its own tokenizer knows a to z only."""
 
@@ -96,7 +101,7 @@ class _Words:
             self._stem = PorterStemmer().stem
 
     def tokenize(self, text: str) -> list[str]:
-        words = re.findall(r"[^\W_]+", text.lower())
+        words = re.findall(r"[^\W_]+", composed(text).lower())
         if self._stem is None:
             return words
         return [self._stem(word) if len(word) > 3 else word for word in words]
@@ -117,7 +122,9 @@ def _rouge(keys: RougeKeys, sample: AnswerSample) -> Sequence[float]:
 def words_of(text: str) -> list[str]:
     """Words as SQuAD compares them: small letters, no punctuation, no English articles."""
     kept = "".join(
-        one for one in text.lower() if one not in string.punctuation and not unicodedata.category(one).startswith("P")
+        one
+        for one in composed(text).lower()
+        if one not in string.punctuation and not unicodedata.category(one).startswith("P")
     )
     return re.sub(r"\b(a|an|the)\b", " ", kept).split()
 
@@ -143,7 +150,7 @@ def _numeric(keys: NumericKeys, sample: AnswerSample) -> Sequence[float]:
 
 def _contains(keys: ContainsKeys, sample: AnswerSample) -> Sequence[float]:
     def plain(text: str) -> str:
-        text = unicodedata.normalize("NFC", text)
+        text = composed(text)
         return text if keys.case else text.casefold()
 
     answer = plain(sample["hypothesis"])
@@ -180,7 +187,7 @@ FORMULAS: dict[str, Formula] = {
     "ter": _sacrebleu(_ter, 2),
     "rouge": Formula(3, _rouge, package="rouge-score"),
     "f1": Formula(1, _f1),
-    "exact": Formula(1, lambda keys, sample: [float(sample["hypothesis"] == sample["reference"])]),
+    "exact": Formula(1, lambda keys, sample: [float(composed(sample["hypothesis"]) == composed(sample["reference"]))]),
     "numeric": Formula(1, _numeric),
     "contains": Formula(1, _contains),
     "regex": Formula(1, _regex),

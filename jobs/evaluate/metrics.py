@@ -53,9 +53,19 @@ def is_share(metric: Metric, *values: Array) -> bool:
 
 def value(metric: Metric, values: Array, groups: Clusters, drawn: Array) -> Observed:
     """A metric over ``values`` (examples, columns), of which ``drawn`` are the sums over each resample."""
-    if metric.share is not None and groups.single and (metric.halves or is_share(metric, values)):
-        return intervals.of_share(float(values[:, metric.share].sum()), len(values))
-    return intervals.of_draws(float(metric.of(values.sum(axis=0))), metric.of(drawn), len(values), groups.count)
+    found = float(metric.of(values.sum(axis=0)))
+    among = metric.of(drawn)
+    if metric.share is not None and (metric.halves or is_share(metric, values)):
+        if groups.single:
+            return intervals.of_share(float(values[:, metric.share].sum()), len(values))
+        if _is_alike(among):
+            return intervals.over_groups(intervals.of_share(found * groups.count, groups.count), len(values))
+    return intervals.of_draws(found, among, len(values), groups.count)
+
+
+def _is_alike(drawn: Array) -> bool:
+    """Whether all resamples say the same: groups without a difference, which a bootstrap takes for certainty."""
+    return float(np.ptp(drawn)) < 1e-12
 
 
 def change(metric: Metric, before: Array, after: Array, groups: Clusters, drawn: tuple[Array, Array]) -> Observed:
@@ -64,4 +74,9 @@ def change(metric: Metric, before: Array, after: Array, groups: Clusters, drawn:
         moved = after[:, metric.share] - before[:, metric.share]
         return intervals.of_changed_share(int((moved > 0).sum()), int((moved < 0).sum()), len(moved))
     first, second = (float(metric.of(values.sum(axis=0))) for values in (before, after))
-    return intervals.of_draws(second - first, metric.of(drawn[1]) - metric.of(drawn[0]), len(after), groups.count)
+    step, among = second - first, metric.of(drawn[1]) - metric.of(drawn[0])
+    if metric.share is not None and not groups.single and is_share(metric, before, after) and _is_alike(among):
+        count = groups.count
+        found = intervals.of_changed_share(max(step, 0.0) * count, max(-step, 0.0) * count, count)
+        return intervals.over_groups(found, len(after))
+    return intervals.of_draws(step, among, len(after), groups.count)

@@ -207,9 +207,23 @@ def _reply(body: bytes) -> Reply:
     try:
         found = json.loads(body)
         choice = found["choices"][0]
-        text = str(choice["message"]["content"] or "").strip()
+        text = writable(_said(choice["message"]["content"])).strip()
         tokens = (found.get("usage") or {}).get("completion_tokens")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no answer: {body[:200]!r}") from error
     finish = "length" if choice.get("finish_reason") == "length" else "stop"
-    return Reply(text, tokens if isinstance(tokens, int) else None, finish)
+    return Reply(text, tokens if type(tokens) is int and tokens >= 0 else None, finish)
+
+
+def _said(content: Any) -> str:
+    """The text of a message, which some servers give in parts. Raises TypeError, KeyError: it is none."""
+    if isinstance(content, list):
+        return "".join(_said(part["text"]) for part in content)
+    if content is not None and not isinstance(content, str):
+        raise TypeError("not a text")
+    return content or ""
+
+
+def writable(text: str) -> str:
+    """The text without halves of characters, which JSON can hold and a file in UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from jobs.evaluate.server import Reply, Request
+from jobs.evaluate.server import Reply, Request, writable
 from jobs.training.examples import ExamplesError
 
 MODEL = "stored answers"
@@ -23,18 +23,19 @@ class Stored:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._answers: dict[str, str] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(_text_of(path).split("\n"), start=1):  # other line ends may stand in an answer
             if not line.strip():
                 continue
             try:
                 value = json.loads(line)
                 name, answer = str(value["id"]), value.get("answer", value.get("hypothesis"))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise ExamplesError(f'{path}:{number}: write {{"id": ..., "answer": ...}}') from error
             if answer is None and "task" in value:  # of samples: one of a task without answers
                 continue
             if not isinstance(answer, str):
                 raise ExamplesError(f"{path}:{number}: answer must be a text, not {answer!r}")
+            answer = writable(answer)
             if self._answers.setdefault(name, answer) != answer:
                 raise ExamplesError(f"{path}:{number}: row {name!r} has another answer above")
 
@@ -65,3 +66,11 @@ class Stored:
     def _reply(self, request: Request) -> Reply:
         found = self._answers.get(request.row)
         return Reply(problem=f"no answer in {self._path.name}") if found is None else Reply(found.strip())
+
+
+def _text_of(path: Path) -> str:
+    """Raises ExamplesError: it is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ExamplesError(f"{path}:1: not UTF-8: {error.reason} at byte {error.start}") from error

@@ -99,7 +99,7 @@ def read(path: Path, key: Mapping[str, Any]) -> tuple[int, dict[str, tuple[str, 
     made: dict[str, tuple[str, str]] = {}
     for number, (item, turned, choice, note) in enumerate(given, 1):
         where = f"{path}: answer {number}"
-        if item not in order or order[item] is not turned:
+        if not isinstance(item, str) or item not in order or order[item] is not turned:
             raise InputError(f"{where}: {item!r} is not what rater {rater} was shown")
         if item in made:
             raise InputError(f"{where}: a second answer to {item!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,13 @@ def of_run(plan: Plan, workspace: Workspace, names: tuple[str, str], task: str |
         Pair(row, str(one["asked"]), (str(one["hypothesis"]), str(other["hypothesis"])), str(one["reference"]))
         for row in common
         for one, other in [(first[row], second[row])]
-        if one["hypothesis"].strip() != other["hypothesis"].strip()
+        if not is_same(one["hypothesis"], other["hypothesis"])
     ]
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether a rater sees the same text: the same letters have several forms."""
+    return unicodedata.normalize("NFC", one).strip() == unicodedata.normalize("NFC", other).strip()
 
 
 def _evaluation(plan: Plan, name: str) -> PlannedStage:

@@ -20,7 +20,7 @@ from typing import Any
 from jobs.core import files
 from launch.base.errors import InputError
 from launch.people import page
-from launch.people.pairs import Pair
+from launch.people.pairs import Pair, is_same
 
 SHEET, TABLE, KEY = "sheet.html", "sheet.csv", "key.json"
 KNOWN = 2
@@ -71,9 +71,9 @@ def draw(pairs: Sequence[Pair], names: tuple[str, str], count: int, raters: int,
             items[index]["texts"].reverse()
             key[items[index]["id"]]["sides"].reverse()
     others = [pair for pair in chosen if pair.reference.strip()]
-    for one, other in itertools.islice(itertools.pairwise(others), KNOWN):
-        if one.reference != other.reference:
-            add(one.asked, (one.reference, other.reference), row=one.row, known=0)
+    differing = (pair for pair in itertools.pairwise(others) if not is_same(*(one.reference for one in pair)))
+    for one, other in itertools.islice(differing, KNOWN):
+        add(one.asked, (one.reference, other.reference), row=one.row, known=0)
     orders = [_order(items, key, generator) for _ in range(raters)]
     shown: dict[str, Any] = {"items": items, "orders": orders}
     digest = hashlib.sha256(json.dumps(shown, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]

@@ -105,7 +105,8 @@ def deviations(plans: Iterator[Plan], workspace: Workspace) -> dict[str, dict[st
 def _keep(known: dict[str, float], entry: Mapping[str, Any]) -> None:
     for name, value in (("value", entry), ("change", entry.get("change") or {})):
         deviation, groups, n = value.get("deviation"), value.get("groups"), value.get("n")
-        if isinstance(deviation, int | float) and groups and n:
+        # Without a difference between the examples nothing is known of how the metric varies: 0 of 60 is not always 0.
+        if isinstance(deviation, int | float) and deviation > 0 and groups and n:
             # Per example: examples of a group say less than as many apart.
             known.setdefault(name, float(deviation) * math.sqrt(n / groups))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,16 @@ class Judge:
 
     def pairs(self, contests: Sequence[tuple[str, str, str]]) -> list[PairRuling]:
         """The ruling on each request with two answers. Equal answers are a tie, of which the judge is not asked."""
-        open_pairs = [one for one in contests if one[1].strip() != one[2].strip()]
+        open_pairs = [one for one in contests if _plain(one[1]) != _plain(one[2])]
         questions = [JudgeQuestion(asked, order) for asked, a, b in open_pairs for order in ((a, b), (b, a))]
         replies = self.replies(questions)
         ruled = {pair: _ruling(*replies[2 * at : 2 * at + 2]) for at, pair in enumerate(open_pairs)}
         return [ruled.get(one, PairRuling()) for one in contests]
+
+
+def _plain(text: str) -> str:
+    """What a reader sees of an answer: the same letters have several forms."""
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def _ruling(one: JudgeReply, other: JudgeReply) -> PairRuling:
@@ -173,6 +179,8 @@ class LocalJudge:
 
     def _reply(self, scores: Sequence[float]) -> JudgeReply:
         labels = LABELS[self._settings.form]
+        if not all(map(math.isfinite, scores)):
+            return JudgeReply(problem="the model says no finite number")
         best = max(range(len(labels)), key=lambda at: scores[at])
         if self._settings.form == PAIRWISE:
             return JudgeReply(labels[best])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,10 +64,12 @@ class JudgeQuestion:
 
 def read_label(text: str, labels: Sequence[str]) -> str | None:
     """The one label that a reply says: alone, in double brackets, or alone on its last line; None: it is unreadable."""
-    options = "|".join(map(re.escape, labels))
+    text = unicodedata.normalize("NFKC", text)  # a full-width letter is that letter
+    options = rf"(?<![-\u2212.](?=\d))({'|'.join(map(re.escape, labels))})"  # -1 and .5 are other numbers
+    named = r"(?:answer|verdict|score|답변?|정답|판정|점수)"
     last = (text.strip().splitlines() or [""])[-1]
-    for form, where in ((rf"\W*({options})\W*", text), (rf"\W*(?:answer|verdict|score)?\W*({options})\W*", last)):
+    for form, where in ((rf"\W*{options}\W*", text), (rf"\W*{named}?\W*{options}점?\W*", last)):
         if found := re.fullmatch(form, where, re.IGNORECASE):
             return found[1].upper()
-    marked = set(re.findall(rf"\[\[({options})\]\]", text))
+    marked = set(re.findall(rf"\[\[{options}\]\]", text))
     return marked.pop() if len(marked) == 1 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import math
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,6 +223,10 @@ class PreparedTask:
     def _line(self, place: int, results: Sequence[Any], shown: Sequence[str]) -> Sample:
         row = self.rows[place]
         made = self.sample(row, self.parts[place], results)
+        if wrong := [name for name, value in made.items() if not _is_finite(value)]:
+            # A model that has diverged: every comparison with such a number is false, and a gate might pass by it.
+            said = f"the model says no finite number: {', '.join(f'{name} {made[name]}' for name in wrong)}"
+            made = {name: value for name, value in made.items() if name not in wrong} | {"problem": said[:200]}
         return {"task": self.name, "id": self.id_of(row), "prompt": shown[place], **made}
 
     def run(self) -> list[Sample]:
@@ -231,6 +236,15 @@ class PreparedTask:
         found = [by_place[place] for place in places]
         self.how.update(self.after(found))
         return found
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in a value of a sample are finite."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _size(part: Any) -> int:

@@ -98,7 +98,7 @@ def _prepare(
         case, too_long = row
         known = {"id": case.id, "tags": case.tags} if case.tags else {"id": case.id}
         if too_long:
-            return {**known, "problem": f"too long: {too_long} tokens"}
+            return {**known, **case.facts, "problem": f"too long: {too_long} tokens"}
         return {**known, **case.facts, **score(case, results)}
 
     how = {"precision": str(loaded.model.dtype).removeprefix("torch."), "template": template}

@@ -273,7 +273,7 @@ def test_problems_are_counted_and_above_five_percent_nothing_is_decided(
 
     fake.script = script
     one = stage(root, tmp_path / "one", fake, {"win_rate": {"at_least": 0.3}})
-    with pytest.raises(GateUndecided, match="5 of 80 examples could not be measured"):
+    with pytest.raises(GateUndecided, match="5 of 40 examples could not be measured"):
         one.start()
     found = results.read(one.output / "evaluation.json")["style"]
     assert (found["problems"], found["metrics"]["win_rate"]["n"]) == (5, 35)
@@ -471,10 +471,20 @@ def test_an_answer_is_data() -> None:
     [
         ("A", "A"), (" b.\n", "B"), ("**A**", "A"), ("Answer: B", "B"), ("Both are good, but\nVerdict: A", "A"), ("[[B]] it is", "B"),
         ("A and B are equal", None), ("", None), ("A\nB", "B"), ("[[A]] or [[B]]", None), ("C", None), ("A better one", None),
+        ("답: A", "A"), ("두 답변을 비교하면\n판정: B", "B"), ("Ｂ", "B"), ("두 답변 모두 좋습니다", None), ("A 또는 B", None),
     ],
 )  # fmt: skip
 def test_labels(text: str, label: str | None) -> None:
     assert read_label(text, ("A", "B")) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("4", "4"), ("Score: 4.", "4"), ("점수: 4점", "4"), ("４", "4"), ("-1", None), (".5", None), ("4.5", None), ("4/5", None), ("10", None)],
+)  # fmt: skip
+def test_score_labels(text: str, label: str | None) -> None:
+    """A number that is none of the labels is not taken for one."""
+    assert read_label(text, ("1", "2", "3", "4", "5")) == label
 
 
 def test_equal_length_is_that_of_an_independent_fit() -> None:

@@ -240,3 +240,28 @@ def test_in_a_browser_by_keyboard_alone(run: Run, tmp_path: Path) -> None:
     assert rater == 2
     assert len(own) == count
     assert {choice for choice, _ in own.values()} == {"left", "right"}
+
+
+@pytest.mark.parametrize("item", [["a"], {}, None, 3])
+def test_an_item_that_is_no_name_is_refused(tmp_path: Path, item: Any) -> None:
+    made = drawn()
+    given = answered(made, 1, "new")
+    given["answers"][0]["item"] = item
+    (tmp_path / "answers.json").write_text(json.dumps(given))
+    with pytest.raises(InputError, match=r"answer 1: .* is not what rater 1 was shown"):
+        answers.read(tmp_path / "answers.json", made.key)
+
+
+def test_known_pairs_are_found_among_references_that_are_alike() -> None:
+    """Short answers repeat: where the first ones are the same, others are taken."""
+    names = [f"r{n}" for n in range(12)]
+    last = sheet.draw([Pair(name, name, ("a", "b"), "x") for name in names], ("sft", "dpo"), 12, 1, 1)
+    rows = [one["row"] for one in last.key["items"].values() if "repeats" not in one]
+    made = [Pair(name, name, ("a", "b"), "no" if name == rows[-2] else "yes") for name in names]
+    found = sheet.draw(made, ("sft", "dpo"), 12, 1, 1)
+    assert sum("known" in one for one in found.key["items"].values()) == sheet.KNOWN
+
+
+def test_answers_of_the_same_letters_are_no_pair() -> None:
+    assert pairs.is_same("S\u00e3o\n", "Sa\u0303o")
+    assert not pairs.is_same("S\u00e3o", "Sao")

@@ -86,6 +86,9 @@ def test_an_earlier_evaluation_says_how_much_examples_differ(workspace: Workspac
     one = found(wanted, workspace, earlier)
     assert not one.assumed
     assert one.decides == pytest.approx(2.8016 * 2.0 * math.sqrt(2) / math.sqrt(300), rel=1e-3)
+    nothing = {"value": 0.0, "n": 60, "groups": 60, "deviation": 0.0}  # 0 of 60 does not say that it is always 0
+    results.write(store.output, {"preferences": {"metrics": {"accuracy": nothing}}})
+    assert not any(power.deviations(iter([Plan("p", (wanted,))]), workspace).values())
     files.write_json(store.output / "evaluation.json", [1])
     assert power.deviations(iter([Plan("p", (wanted,))]), workspace) == {}
 
