@@ -20,7 +20,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{font:15px/1.5 system-ui,"Noto Sans KR","NanumGothic",sans-serif;max-width:64rem;margin:1.2rem auto;padding:0 1rem;
 color:var(--ink);background:var(--paper)}
-h1{font-size:1.15rem;margin:0;font-weight:600}
+p,h1,h3{overflow-wrap:anywhere}h1{font-size:1.15rem;margin:0;font-weight:600}
 h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
 h3{font-size:1rem;margin:1rem 0 .3rem}
 .soft,small{color:var(--soft)}small{font-size:12px}.verdict{font-size:1.5rem;font-weight:600;margin:.4rem 0}

@@ -22,6 +22,7 @@ from launch.runs.journal import Event
 from launch.runs.rundir import Run
 from launch.status import report as reports
 from launch.status.model import RunStatus, StageStatus, State
+from launch.status.why import Why
 from tests.launch.status.test_results import AFTER, BEFORE, evaluation
 from tests.support.browser import browser, needs_browser
 from tests.support.made_runs import make, said, sealed, stage, store_of, submitted
@@ -222,6 +223,9 @@ def test_a_telephone_shows_all_of_it_without_sideways_scrolling(tmp_path: Path) 
     run = hostile_run(tmp_path)
     report = reports.of_run(run)
     long = replace(repeat.of_run(run, run.plan()), versions=(("base", "/a/" + "b" * 200),), difference="c" * 200)
+    path = "/a/" + "d" * 200
+    why = Why("sft", State.FAILED, "lost", "", "", "", path, (), "7", 0, (), None, None, 1, None, None, (), (), "")
+    report = replace(report, reasons=(why,))
     (tmp_path / "page.html").write_text(page.render(report, run.profile(), long))
     with browser(tmp_path) as window:
         window.open((tmp_path / "page.html").as_uri())
