@@ -50,6 +50,8 @@ def of_stage(stage: PlannedStage, workspace: Workspace) -> dict[str, dict[str, d
 
 def likeness(reference: str, before: str, now: str) -> float:
     """How much nearer to the reference an answer came: from -1 to 1, by difflib."""
+    if before == now:
+        return 0.0
     old, new = (SequenceMatcher(None, reference, answer, False).ratio() for answer in (before, now))
     return new - old
 
