@@ -217,9 +217,7 @@ def test_what_we_write_is_matched(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     writer.report(3, 10, loss=-1e22)
     wanted = [replace(one, total=None) for one in progress.read(path)]
     monkeypatch.setattr(Report, "parse", None)
-    found = list(again(stretches.read(path)))
-    assert [one.time for one in found] == pytest.approx([one.time for one in wanted], rel=0, abs=1.1e-5)
-    assert [replace(one, time=0.0) for one in found] == [replace(one, time=0.0) for one in wanted]
+    assert list(again(stretches.read(path))) == wanted
 
 
 def test_no_file_and_what_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,15 +241,3 @@ def test_a_page_reads_each_progress_file_once(tmp_path: Path, monkeypatch: pytes
     text = page.render(reports.of_run(run), run.profile(), repeat.of_run(run, run.plan()))
     assert text.count("<h3>sft</h3>") == text.count("<h3>dpo</h3>") == 1
     assert opened == paths
-
-
-@pytest.mark.parametrize(
-    "written", ["1234567890123456.75", "17.123456e+08", "1e9", "1.000001", "999999999999999.9999999"]
-)
-def test_a_time_is_read_to_a_hundred_thousandth_of_a_second(tmp_path: Path, written: str) -> None:
-    path = tmp_path / "progress.jsonl"
-    line = as_another({"time": 1.5, "step": 3, "total": 9, "restart": 1, "metrics": {}}, "ours")
-    path.write_bytes(line.replace(b"1.5", written.encode()))
-    (found,) = stretches.read(path)
-    assert list(found.times) == pytest.approx([float(written)], rel=0, abs=1.1e-5 if float(written) < 1e10 else 0.2)
-    assert [one.time for one in progress.read(path)] == [float(written)]
