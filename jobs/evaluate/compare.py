@@ -151,10 +151,10 @@ def evaluate(now: Samples, earlier: Samples | None, settings: EvaluateSettings) 
     judged = gates.judge(settings.gate, seen)
     for name, judgement in judged.items():
         task, _ = metric_of(name, settings)
-        sides = (
-            [("", now)] if earlier is None or not settings.gate[name].compares else [("", now), (" before", earlier)]
-        )
-        for side, of_side in sides:
+        sides = {"": now}
+        if earlier is not None and settings.gate[name].compares:
+            sides[" before"] = earlier
+        for side, of_side in sides.items():
             count, among = lost.of_metric(settings.tasks[task], metric, of_side.get(task, ()))
             if count > MOST_PROBLEMS * among:
                 why = f"{count} of {among} examples could not be measured{side}"

@@ -53,13 +53,12 @@ def is_share(metric: Metric, *values: Array) -> bool:
 
 def value(metric: Metric, values: Array, groups: Clusters, drawn: Array) -> Observed:
     """A metric over ``values`` (examples, columns), of which ``drawn`` are the sums over each resample."""
-    found = float(metric.of(values.sum(axis=0)))
-    among = metric.of(drawn)
-    if metric.share is not None and (metric.halves or is_share(metric, values)):
-        if groups.single:
-            return intervals.of_share(float(values[:, metric.share].sum()), len(values))
-        if _is_alike(among):
-            return intervals.over_groups(intervals.of_share(found * groups.count, groups.count), len(values))
+    shares = metric.share is not None and (metric.halves or is_share(metric, values))
+    if shares and groups.single:
+        return intervals.of_share(float(values[:, metric.share].sum()), len(values))
+    found, among = float(metric.of(values.sum(axis=0))), metric.of(drawn)
+    if shares and _is_alike(among):
+        return intervals.over_groups(intervals.of_share(found * groups.count, groups.count), len(values))
     return intervals.of_draws(found, among, len(values), groups.count)
 
 
