@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from jobs.evaluate.judging.questions import DEMANDS, LABELS, PAIRWISE, JudgeQuestion, read_label
 from jobs.evaluate.judging.settings import JudgeSettings
 from jobs.evaluate.kept import KeptLines
+from jobs.evaluate.measures import composed
 from jobs.evaluate.server import Reply, Request, Server
 
 
@@ -87,8 +87,8 @@ class Judge:
 
 
 def _plain(text: str) -> str:
-    """What a reader sees of an answer: the same letters have several forms."""
-    return unicodedata.normalize("NFC", text).strip()
+    """What a reader sees of an answer."""
+    return composed(text).strip()
 
 
 def _ruling(one: JudgeReply, other: JudgeReply) -> PairRuling:
