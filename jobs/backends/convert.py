@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.core.capabilities import Capabilities
 from jobs.core.spec import StageSpec
-from jobs.training import cpu, faults
+from jobs.training import cpu, faults, startup
 from jobs.training.interface import Result, WorkContext, versions
 
 NAME = "convert"
@@ -27,8 +27,6 @@ def probe() -> dict[str, str]:
 
 def run(spec: StageSpec, ctx: WorkContext) -> Result:
     """See ``jobs.training.gguf.run`` and ``jobs.training.export.run``."""
-    from jobs.training import startup
-
     startup.leave_out_sklearn()
     from jobs.training import gguf
     from jobs.training.export import run as export
